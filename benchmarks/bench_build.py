@@ -30,7 +30,7 @@ import numpy as np
 import psutil
 
 from leukemia_data.caches.opening import open_chosen_cache
-from leukemia_data.sources.sample_cells import write_sample
+from leukemia_data.sources.sample_set import write_sample
 from leukemia_data.sources.source import list_source
 
 SIZES_PX = (128, 224)

@@ -40,7 +40,7 @@ from leukemia_data.building.shard_task import ShardResult, ShardTask, TaskRunner
 from leukemia_data.caches.manifest import load_manifest
 from leukemia_data.files.lock import lock_caches
 from leukemia_data.operations.recipe import load_recipe
-from leukemia_data.sources.sample_cells import write_sample
+from leukemia_data.sources.sample_set import write_sample
 from leukemia_data.sources.source import SourceListing, list_source
 
 

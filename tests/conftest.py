@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from leukemia_data.records.sample_table import SampleTable
-from leukemia_data.sources.sample_cells import write_sample
+from leukemia_data.sources.sample_set import write_sample
 
 from .forked_python import ADDRESS, start_server
 from .object_server import FaultyProxy, ObjectServer, faulty_proxy, running_server

@@ -9,7 +9,7 @@ import numpy as np
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.caches.manifest import MANIFEST_NAME
 from leukemia_data.caches.opening import choose_folder
-from leukemia_data.sources.sample_cells import write_sample
+from leukemia_data.sources.sample_set import write_sample
 from stream.made_cache import random_cells, write_repeated_cache
 from stream.peer import Setting
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from leukemia_data.files.text import printable
 from leukemia_models.comparing.compared_run import ComparedRun, StageCurve
 from leukemia_models.evaluation.curves import mean_roc
+from leukemia_models.evaluation.evaluated_samples import MAX_LISTED_CLASSES
 from leukemia_models.reports.evaluation_figures import confusion_inches, draw_confusion_on, finish_roc, legend_above
 from leukemia_models.reports.style import series_style, stamped_figure, tick_whole_numbers, wrapped_name
 
@@ -131,10 +132,16 @@ def _finish_subjects(figure: Figure, axes: Axes, keys: Sequence[tuple[int, str]]
     for label, name in enumerate(classes):
         members = [position for position, key in enumerate(keys) if key[0] == label]
         if members:
-            axes.axvspan(members[0] - 0.5, members[-1] + 0.5, color="0.5", alpha=0.10 * label, zorder=0, linewidth=0)
-            middle, words = (members[0] + members[-1]) / 2, wrapped_name(f"true class {name}", _CLASS_LETTERS)
-            place = axes.get_xaxis_transform()
-            axes.text(middle, 1.01, words, ha="center", va="bottom", fontsize=9, transform=place)
+            axes.axvspan(
+                members[0] - 0.5, members[-1] + 0.5, color="0.5", alpha=0.10 * (label % 2), zorder=0, linewidth=0
+            )
+            middle, place = (members[0] + members[-1]) / 2, axes.get_xaxis_transform()
+            if len(classes) <= MAX_LISTED_CLASSES:
+                words = wrapped_name(f"true class {name}", _CLASS_LETTERS)
+                axes.text(middle, 1.01, words, ha="center", va="bottom", fontsize=9, transform=place)
+            else:
+                words = wrapped_name(name, _CLASS_LETTERS)
+                axes.text(middle, 1.01, words, ha="left", va="bottom", fontsize=8, rotation=45, transform=place)
     axes.axhline(0.5, color="0.45", linestyle=":", linewidth=1)
     axes.set_xticks(
         range(len(keys)), [printable(subject) for _, subject in keys], rotation=90, fontsize=8, parse_math=False

@@ -168,6 +168,7 @@ def subjects_per_class(
 
 
 MAX_LISTED_CLASSES = 4
+"""Texts, tables and figures of more classes are made shorter."""
 
 
 def subject_counts_text(counts: Sequence[int], classes: Sequence[str], quoted: Callable[[str], str] = repr) -> str:

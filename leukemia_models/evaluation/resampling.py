@@ -158,11 +158,9 @@ def trust_note(samples: EvaluatedSamples, groups: SubjectGroups | None, classes:
             f"No intervals: the subjects of {num_unknown:,} of {len(samples):,} images are unknown, and resampled "
             "images alone would make them far too narrow."
         )
-    having = [
-        (count, name) for count, name in zip(groups.per_class, classes, strict=True) if count or len(classes) == 2
-    ]
-    counts = subject_counts_text(*zip(*having, strict=True))
-    fewest = min(count for count, _ in having)
+    shown = [label for label, count in enumerate(groups.per_class) if count or len(classes) == 2]
+    counts = subject_counts_text([groups.per_class[label] for label in shown], [classes[label] for label in shown])
+    fewest = min(groups.per_class[label] for label in shown)
     if fewest >= ENOUGH_SUBJECTS:
         return None
     if fewest >= MIN_SUBJECTS:

@@ -21,7 +21,8 @@ from leukemia_data.errors import RunError, UsageError
 from leukemia_data.files.atomic import write_text
 from leukemia_data.operations.resizing import resize_area
 from leukemia_data.records.arguments import as_labels
-from leukemia_data.sources.sample_cells import SampleCell, generate_cell, plan_sample
+from leukemia_data.sources.sample_cells import generate_cell
+from leukemia_data.sources.sample_set import SampleCell, plan_sample
 from leukemia_data.splitting.leaks import DISJOINT_STAMP
 from leukemia_data.streams.batch import Batch, BatchPlan
 from leukemia_models.devices.normalization import GREY_LEVELS, Normalization

@@ -15,7 +15,7 @@ from leukemia_data.files.atomic import write_text
 from leukemia_data.files.text import printable
 from leukemia_data.lazy_imports import pd
 from leukemia_models.evaluation.curves import mean_roc, reliability_bins, roc_of_class, sklearn_metrics
-from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, EvaluatedSamples
+from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, MAX_LISTED_CLASSES, EvaluatedSamples
 from leukemia_models.evaluation.resampling import Interval
 from leukemia_models.evaluation.subject_level import subject_samples
 from leukemia_models.reports.style import (
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 BOTH_CLASSES = -1
-MAX_COUNTED_CLASSES = 4
-"""Of more classes, fields of a confusion matrix hold percents only, and subjects share one column."""
 MAX_SUBJECTS_IN_A_COLUMN = 30
 MAX_NAMED_SUBJECTS = 60
 INCHES_PER_SUBJECT = 0.165
@@ -70,7 +68,7 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], *
 
 def confusion_inches(num_classes: int) -> float:
     """Return the side of a figure in which the fields of a confusion matrix can be read."""
-    return 4.6 if num_classes <= MAX_COUNTED_CLASSES else min(2.4 + 0.55 * num_classes, 14.0)
+    return 4.6 if num_classes <= MAX_LISTED_CLASSES else min(2.4 + 0.55 * num_classes, 14.0)
 
 
 def draw_confusion_on(axes: Axes, confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> AxesImage:
@@ -82,7 +80,7 @@ def draw_confusion_on(axes: Axes, confusion: Sequence[Sequence[int]], classes: S
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    is_counted = len(classes) <= MAX_COUNTED_CLASSES
+    is_counted = len(classes) <= MAX_LISTED_CLASSES
     for (row, column), count in np.ndenumerate(counts):
         ink = "white" if shares[row, column] > 0.55 else "black"
         if is_counted:
@@ -243,7 +241,7 @@ def draw_subjects(table: pd.DataFrame, classes: Sequence[str], *, title: str, st
     by_class = table.assign(label=table["label"].astype("float64").fillna(BOTH_CLASSES).astype(np.int64))
     rows = by_class.sort_values(["label", "share_right", "images"], kind="stable")
     groups = [group for _, group in rows.groupby("label")]
-    is_wide = len(rows) > MAX_SUBJECTS_IN_A_COLUMN and len(groups) <= MAX_COUNTED_CLASSES
+    is_wide = len(rows) > MAX_SUBJECTS_IN_A_COLUMN and len(groups) <= MAX_LISTED_CLASSES
     columns = [[group] for group in groups] if is_wide else [groups]
     longest = max(sum(map(len, column)) for column in columns)
     is_named = longest <= MAX_NAMED_SUBJECTS

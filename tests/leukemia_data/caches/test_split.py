@@ -11,7 +11,7 @@ import pytest
 
 from leukemia_data.caches.cache import open_cache
 from leukemia_data.errors import UsageError
-from leukemia_data.sources.sample_cells import write_sample
+from leukemia_data.sources.sample_set import write_sample
 
 from ..helpers import build, python_environment
 
