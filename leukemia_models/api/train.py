@@ -17,7 +17,7 @@ from leukemia_data.splitting.split_spec import SplitSpec
 from leukemia_models.api.run import Run, open_run, resume_text
 from leukemia_models.comparing.comparison import Comparison, compare_runs
 from leukemia_models.comparing.kfold import cross_validate as cross_validate_plan
-from leukemia_models.evaluation.metrics import ClassificationMetrics, classification_metrics
+from leukemia_models.evaluation.classification import ClassificationMetrics, classification_metrics
 from leukemia_models.evaluation.predictions import evaluated_samples, table_classes
 from leukemia_models.runs.run_config import MachineOptions, RunOptions
 from leukemia_models.runs.train_plan import train_plan

@@ -18,8 +18,8 @@ from leukemia_data.errors import RunError, UsageError
 from leukemia_data.splitting.leaks import is_disjoint_stamp
 from leukemia_models.comparing.fold_evaluation import OUT_OF_FOLD_PART, POOLED_NAME, find_folds
 from leukemia_models.evaluation.bootstrap import SubjectBootstrap, subject_bootstrap
+from leukemia_models.evaluation.classification import ClassificationMetrics, classification_metrics
 from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples
-from leukemia_models.evaluation.metrics import ClassificationMetrics, classification_metrics
 from leukemia_models.evaluation.predictions import evaluated_samples, read_predictions
 from leukemia_models.evaluation.subject_level import SubjectLevel, subject_level, subject_samples
 from leukemia_models.networks.registry import build_outline, count_parameters, model_names

@@ -24,7 +24,8 @@ from leukemia_models.comparing.comparison_figures import (
 )
 from leukemia_models.comparing.fold_evaluation import OUT_OF_FOLD_PART
 from leukemia_models.evaluation.bootstrap import Difference, PairedBootstrap, SubjectBootstrap, paired_bootstrap
-from leukemia_models.evaluation.metrics import ClassificationMetrics, main_metric_names, metric_names, metric_title
+from leukemia_models.evaluation.classification import ClassificationMetrics
+from leukemia_models.evaluation.metrics import main_metric_names, metric_names, metric_title
 from leukemia_models.evaluation.predictions import write_table
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.reports.style import code, markdown_table, plain, quoted_paragraphs, save_figure, without_repeats

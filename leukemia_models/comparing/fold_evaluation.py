@@ -17,14 +17,9 @@ from leukemia_data.lazy_imports import pd
 from leukemia_data.records.record import UNKNOWN_LABEL
 from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_data.splitting.split_spec import SplitSpec, parse_split
+from leukemia_models.evaluation.classification import classification_metrics
 from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples, subjects_per_class
-from leukemia_models.evaluation.metrics import (
-    METRICS,
-    classification_metrics,
-    main_metric_names,
-    metric_names,
-    metric_title,
-)
+from leukemia_models.evaluation.metrics import METRICS, main_metric_names, metric_names, metric_title
 from leukemia_models.evaluation.predictions import UNKNOWN_CLASS, evaluated_samples, read_predictions
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.reports.results import Results, SplitCounts, SplitSummary, cautions, metric_text, read_results

@@ -11,17 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from leukemia_data.errors import UsageError, listed
+from leukemia_models.evaluation.classification import classification_metrics
 from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, EvaluatedSamples
-from leukemia_models.evaluation.metrics import (
-    METRICS,
-    POSITIVE,
-    Metric,
-    Outcome,
-    brier_terms,
-    classification_metrics,
-    metric_names,
-    nll_terms,
-)
+from leukemia_models.evaluation.metrics import METRICS, POSITIVE, Metric, Outcome, brier_terms, metric_names, nll_terms
 from leukemia_models.evaluation.resampling import (
     DEFAULT_BOOTSTRAP,
     SAME_NOTE,

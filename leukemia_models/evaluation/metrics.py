@@ -1,30 +1,26 @@
-"""Metrics of labels and probabilities. To add a metric: :func:`register_metric`."""
+"""The metrics of labels and probabilities. To add a metric: :func:`register_metric`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from leukemia_data.errors import UsageError
-from leukemia_data.records.arguments import as_labels, as_numbers
 from leukemia_data.registry import Registry
 from leukemia_models.evaluation.curves import reliability_bins, sklearn_metrics
 from leukemia_models.evaluation.evaluated_samples import (
     DEFAULT_THRESHOLD,
     predicted_classes,
-    require_labels,
 )
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.integer[Any]]
 Scores = npt.NDArray[np.floating[Any]]
 
-ONE_CLASS_SHARE = 0.98
 POSITIVE = 1
 LOWEST_PROBABILITY = 1e-9
 """The NLL clips probabilities to this distance from 0 and 1, the precision of tables; it is at most 20.7."""
@@ -110,16 +106,21 @@ class Metric:
     title_with_classes: str = ""
     title_of_many: str = ""
     of_class: int | None = None
+    only_two_classes: bool = False
     needs_both_classes: bool = True
     needs_probabilities: bool = False
     has_interval: bool = True
     of_confusions: Callable[[Floats], Floats] | None = None
 
+    def is_for(self, num_classes: int) -> bool:
+        """Whether it is defined for so many classes."""
+        return num_classes == 2 or not (self.only_two_classes or self.of_class is not None)
+
     def of(self, outcome: Outcome, *, are_probabilities: bool = True) -> float | None:
         """Return the value, None where it is undefined."""
         if self.needs_probabilities and not are_probabilities:
             return None
-        if self.of_class is not None and outcome.num_classes > 2:
+        if not self.is_for(outcome.num_classes):
             return None
         if self.needs_both_classes and len(outcome.known_classes) < 2:
             return None
@@ -139,6 +140,7 @@ def register_metric(
     title_with_classes: str = "",
     title_of_many: str = "",
     of_class: int | None = None,
+    only_two_classes: bool = False,
     needs_both_classes: bool = True,
     needs_probabilities: bool = False,
     has_interval: bool = True,
@@ -159,8 +161,9 @@ def register_metric(
     title_of_many : str
         Name in texts with more than two classes.
     of_class : int, optional
-        The only class of two whose samples matter: intervals need enough subjects of this class only. Of more classes
-        the metric is undefined.
+        The only class of two whose samples matter: intervals need enough subjects of this class only.
+    only_two_classes : bool
+        Whether evaluations of more classes leave it out; those with `of_class` are left out too.
     needs_both_classes : bool
         Whether it is undefined where the labels hold one class.
     needs_probabilities : bool
@@ -184,6 +187,7 @@ def register_metric(
             title_with_classes=title_with_classes,
             title_of_many=title_of_many,
             of_class=of_class,
+            only_two_classes=only_two_classes,
             needs_both_classes=needs_both_classes,
             needs_probabilities=needs_probabilities,
             has_interval=has_interval,
@@ -194,7 +198,7 @@ def register_metric(
 
 def metric_names(num_classes: int) -> tuple[str, ...]:
     """Return the names of the metrics that are defined for so many classes, in the order of tables."""
-    return tuple(name for name in METRICS if num_classes == 2 or METRICS.get(name).of_class is None)
+    return tuple(name for name in METRICS if METRICS.get(name).is_for(num_classes))
 
 
 MAIN_METRICS = ("balanced_accuracy", "sensitivity", "specificity", "weighted_f1", "auroc")
@@ -219,195 +223,6 @@ def metric_title(name: str, classes: Sequence[str], quoted: Callable[[str], str]
     return metric.title_with_classes.format(negative=negative, positive=positive) or metric.title
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClassMetrics:
-    """Metrics of one class against all others; None where undefined.
-
-    Parameters
-    ----------
-    support : int
-        Number of samples of the class.
-    recall, precision, specificity, f1 : float or None
-        Of the predictions. Precision is None if nothing is predicted as this class, F1 if it is not met at all.
-    auroc, auprc : float or None
-        Of the probability of the class.
-    """
-
-    support: int
-    recall: float | None
-    precision: float | None
-    specificity: float | None
-    f1: float | None
-    auroc: float | None
-    auprc: float | None
-
-
-def class_metrics(outcome: Outcome, label: int) -> ClassMetrics:
-    """Return the metrics of one class against all others."""
-    confusion = outcome.confusion
-    hits, support, called = (int(value) for value in (confusion[label, label], *_margins(confusion, label)))
-    num_others = int(confusion.sum()) - support
-    has_rest = bool(support and num_others)
-    is_class_N, scores_N = outcome.against_rest(label)
-    return ClassMetrics(
-        support=support,
-        recall=hits / support if support else None,
-        precision=hits / called if called else None,
-        specificity=(num_others - called + hits) / num_others if num_others else None,
-        f1=float(outcome.f1_K[label]) if support + called else None,
-        auroc=float(sklearn_metrics.roc_auc_score(is_class_N, scores_N)) if has_rest else None,
-        auprc=float(sklearn_metrics.average_precision_score(is_class_N, scores_N)) if has_rest else None,
-    )
-
-
-def _margins(confusion: npt.NDArray[np.int64], label: int) -> tuple[int, int]:
-    return int(confusion[label].sum()), int(confusion[:, label].sum())
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassificationMetrics:
-    """Metrics of predictions of K >= 2 classes, per image or per subject; None where undefined.
-
-    Parameters
-    ----------
-    num_samples : int
-        Number of images or subjects.
-    threshold : float
-        Of two classes the prediction is class 1 where its probability is above.
-    confusion : tuple of tuples of int
-        ``confusion[label][prediction]``, (K,K).
-    accuracy : float
-    recall_per_class : tuple of float or None
-        Of two classes specificity (class 0) and sensitivity (class 1).
-    balanced_accuracy : float or None
-        Mean of the recalls of the classes with samples.
-    weighted_f1 : float
-        Mean of the F1 of all classes, weighted by the frequency of the labels.
-    macro_f1 : float or None
-        Unweighted mean of the F1 of the classes with samples or predictions.
-    auroc : float or None
-        Area under the ROC curve; of more than two classes the mean over the classes with samples, each against the
-        rest.
-    auprc : float or None
-        Average precision of class 1, without interpolation; of more than two classes the mean over those with samples.
-        The chance level is the frequency of the class.
-    mcc : float or None
-        Matthews' correlation of label and prediction, in [-1, 1]; 0 where all predictions are one class.
-    brier, ece, nll : float or None
-        Brier score, of more than two classes the sum over them, in [0, 2]; expected calibration error, see
-        :func:`reliability_bins`; mean negative log-likelihood (natural logarithm). None for fractions of votes.
-    one_class_warning : str or None
-        See :func:`one_class_warning`.
-    per_class : tuple of ClassMetrics
-        Of each class against the rest.
-    others : mapping of str to float or None
-        Further registered metrics.
-    """
-
-    num_samples: int
-    threshold: float
-    confusion: tuple[tuple[int, ...], ...]
-    accuracy: float
-    recall_per_class: tuple[float | None, ...]
-    balanced_accuracy: float | None
-    weighted_f1: float
-    macro_f1: float | None
-    auroc: float | None
-    auprc: float | None
-    mcc: float | None
-    brier: float | None
-    ece: float | None
-    nll: float | None
-    one_class_warning: str | None
-    per_class: tuple[ClassMetrics, ...] = ()
-    others: Mapping[str, float | None] = field(default_factory=dict)
-
-    @property
-    def sensitivity(self) -> float | None:
-        """Recall of class 1 of two; None for more."""
-        return self.recall_per_class[POSITIVE] if len(self.recall_per_class) == 2 else None
-
-    @property
-    def specificity(self) -> float | None:
-        """Recall of class 0 of two; None for more."""
-        return self.recall_per_class[1 - POSITIVE] if len(self.recall_per_class) == 2 else None
-
-    def values(self) -> dict[str, float | None]:
-        """Return the metrics of :func:`metric_names` by name."""
-        names = metric_names(len(self.confusion))
-        return {name: getattr(self, name) if name in _SHIPPED else self.others.get(name) for name in names}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields and the other metrics, flat, as JSON values; of two classes sensitivity and specificity."""
-        values = {name: value for name, value in asdict(self).items() if name != "others"}
-        of_two = {"sensitivity": self.sensitivity, "specificity": self.specificity} if len(self.confusion) == 2 else {}
-        return {**values, **of_two, **self.others}
-
-
-def classification_metrics(
-    labels_N: Labels,
-    probabilities_NK: Scores,
-    classes: Sequence[str] = ("hem", "all"),
-    *,
-    threshold: float = DEFAULT_THRESHOLD,
-    are_probabilities: bool = True,
-) -> ClassificationMetrics:
-    """Return the metrics of probabilities against labels.
-
-    Parameters
-    ----------
-    labels_N : int array (N,)
-        0 to K-1.
-    probabilities_NK : float array (N,K)
-        Rows sum to 1.
-    classes : sequence of K str
-        Names of the classes, for the warning.
-    threshold : float
-        In [0, 1). Of two classes the prediction is class 1 where its probability is above; of more it is the most
-        probable class, the first of equals.
-    are_probabilities : bool
-        False for fractions of votes.
-
-    Raises
-    ------
-    UsageError
-        If there are no samples, or an argument is not as described.
-    """
-    labels_N, probabilities_NK = as_labels(labels_N, "labels_N"), as_numbers(probabilities_NK, "probabilities_NK")
-    _check(labels_N, probabilities_NK)
-    if not 0 <= threshold < 1:
-        raise UsageError(f"threshold must be in [0, 1), got {threshold}")
-    outcome = Outcome(labels_N, probabilities_NK, threshold)
-    labels = range(outcome.num_classes)
-    values = {name: METRICS.get(name).of(outcome, are_probabilities=are_probabilities) for name in METRICS}
-    fields: dict[str, Any] = {name: values[name] for name in _SHIPPED if name not in ("sensitivity", "specificity")}
-    return ClassificationMetrics(
-        **fields,
-        num_samples=len(labels_N),
-        threshold=threshold,
-        confusion=tuple(tuple(row) for row in outcome.confusion.tolist()),
-        recall_per_class=tuple(outcome.recall(label) for label in labels),
-        one_class_warning=one_class_warning(outcome.confusion, classes),
-        per_class=tuple(class_metrics(outcome, label) for label in labels),
-        others={name: value for name, value in values.items() if name not in _SHIPPED},
-    )
-
-
-def _check(labels_N: npt.NDArray[Any], probabilities_NK: npt.NDArray[Any]) -> None:
-    if len(labels_N) == 0:
-        raise UsageError("no samples to evaluate: the split is empty")
-    is_table = probabilities_NK.ndim == 2 and probabilities_NK.shape[1] >= 2
-    if labels_N.ndim != 1 or not is_table or len(probabilities_NK) != len(labels_N):
-        raise UsageError(
-            "metrics need labels (N,) and probabilities (N,K) of two classes or more, got "
-            f"{labels_N.shape} and {probabilities_NK.shape}"
-        )
-    require_labels(labels_N, probabilities_NK.shape[1])
-    in_range = bool(((probabilities_NK >= 0) & (probabilities_NK <= 1)).all())
-    if not in_range or not np.allclose(probabilities_NK.sum(axis=1), 1, atol=1e-4):
-        raise UsageError("probabilities must be in [0, 1] and sum to 1 in every row")
-
-
 def brier_terms(labels_N: Labels, probabilities_NK: Scores) -> Floats:
     """Return the Brier score of each sample, (N,).
 
@@ -428,26 +243,6 @@ def nll_terms(labels_N: Labels, probabilities_NK: Scores) -> Floats:
     return np.asarray(-np.log(np.clip(of_label_N, LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY)))
 
 
-def one_class_warning(confusion: npt.NDArray[np.integer[Any]], classes: Sequence[str]) -> str | None:
-    """Return a warning if over 98 % of predictions are one class, and not nearly all labels, else None.
-
-    `confusion` is an int array (K,K), ``confusion[label, prediction]``. Of two classes any sample of the other one
-    counts, of more 2 % of them.
-    """
-    predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
-    share = predicted.max() / predicted.sum()
-    is_one_class = np.count_nonzero(support) < 2 or (
-        len(support) > 2 and support.max() > ONE_CLASS_SHARE * support.sum()
-    )
-    if share <= ONE_CLASS_SHARE or is_one_class:
-        return None
-    held = "both" if len(support) == 2 else f"{np.count_nonzero(support)}"
-    return (
-        f"{share:.1%} of the predictions are {classes[int(predicted.argmax())]!r} although the labels hold {held} "
-        "classes: the network has collapsed, or its BatchNorm statistics do not fit its weights"
-    )
-
-
 def _balanced_accuracy(outcome: Outcome) -> float:
     known = outcome.known_classes
     return float(np.mean(outcome.confusion.diagonal()[known] / outcome.support_K[known]))
@@ -460,7 +255,7 @@ def _of_classes(score: Callable[..., float], outcome: Outcome) -> float:
 
 
 def _register_metrics() -> None:
-    """Register the fields of :class:`ClassificationMetrics`, which ``bootstrap`` computes together."""
+    """Register the shipped metrics, which ``bootstrap`` computes together."""
     add: Callable[..., Metric] = register_metric
     of_negative = {"title_with_classes": "specificity (recall of {negative})", "of_class": 0}
     of_positive = {"title_with_classes": "sensitivity (recall of {positive})", "of_class": 1}
@@ -498,50 +293,5 @@ def _register_metrics() -> None:
 
 
 _register_metrics()
-_SHIPPED = METRICS.names()
-
-
-@dataclass(frozen=True, kw_only=True)
-class MajorityBaseline:
-    """Metrics of always predicting the most frequent class; balanced accuracy and AUROC are those of chance.
-
-    Parameters
-    ----------
-    prediction : int
-        The most frequent class.
-    accuracy, weighted_f1 : float
-    auprc : float
-        The frequency of class 1; of more than two classes the mean frequency of those with samples.
-    macro_f1 : float or None
-        None where the labels hold one class only.
-    """
-
-    prediction: int
-    accuracy: float
-    weighted_f1: float
-    auprc: float
-    macro_f1: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)
-
-
-def majority_baseline(labels_N: Labels, num_classes: int = 2) -> MajorityBaseline:
-    """Return the metrics of always predicting the most frequent class of `labels_N`, of equals the last."""
-    labels_N = as_labels(labels_N, "labels_N")
-    if len(labels_N) == 0:
-        raise UsageError("no samples to evaluate: the split is empty")
-    require_labels(labels_N, num_classes)
-    frequency_K = np.bincount(labels_N, minlength=num_classes) / len(labels_N)
-    prediction = num_classes - 1 - int(frequency_K[::-1].argmax())
-    probabilities = np.zeros((len(labels_N), num_classes))
-    probabilities[:, prediction] = 1
-    scores = classification_metrics(labels_N, probabilities, [str(label) for label in range(num_classes)])
-    return MajorityBaseline(
-        prediction=prediction,
-        accuracy=scores.accuracy,
-        weighted_f1=scores.weighted_f1,
-        auprc=float(frequency_K[POSITIVE] if num_classes == 2 else frequency_K[frequency_K > 0].mean()),
-        macro_f1=scores.macro_f1,
-    )
+SHIPPED_METRICS = METRICS.names()
+"""Those that are fields of :class:`~leukemia_models.evaluation.classification.ClassificationMetrics`."""

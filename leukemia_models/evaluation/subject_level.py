@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from leukemia_data.lazy_imports import pd
+from leukemia_models.evaluation.classification import ClassificationMetrics, classification_metrics
 from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, EvaluatedSamples, predicted_classes
-from leukemia_models.evaluation.metrics import ClassificationMetrics, classification_metrics
 
 MEAN, VOTE, LABELLED = "mean_probability", "vote_share", "label_share"
 SCORE_COLUMNS = {"mean": MEAN, "vote": VOTE}

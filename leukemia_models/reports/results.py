@@ -15,8 +15,9 @@ from leukemia_data.files.documents import parse_json
 from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_models.evaluation.bootstrap import SubjectBootstrap
 from leukemia_models.evaluation.calibration import Calibration
+from leukemia_models.evaluation.classification import ClassificationMetrics, MajorityBaseline
 from leukemia_models.evaluation.evaluated_samples import MAX_LISTED_CLASSES, subject_counts_text
-from leukemia_models.evaluation.metrics import ClassificationMetrics, MajorityBaseline, metric_title
+from leukemia_models.evaluation.metrics import metric_title
 from leukemia_models.evaluation.resampling import ENOUGH_SUBJECTS, Interval
 from leukemia_models.evaluation.subject_level import SubjectLevel
 from leukemia_models.reports.style import number_text

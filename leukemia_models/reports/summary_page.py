@@ -12,20 +12,14 @@ from leukemia_data.files.atomic import write_text
 from leukemia_data.lazy_imports import pd
 from leukemia_models.evaluation.bootstrap import SubjectBootstrap, subject_bootstrap
 from leukemia_models.evaluation.calibration import Calibration
+from leukemia_models.evaluation.classification import ClassificationMetrics, classification_metrics, majority_baseline
 from leukemia_models.evaluation.evaluated_samples import (
     DEFAULT_THRESHOLD,
     MAX_LISTED_CLASSES,
     EvaluatedSamples,
     subject_counts_text,
 )
-from leukemia_models.evaluation.metrics import (
-    METRICS,
-    ClassificationMetrics,
-    classification_metrics,
-    majority_baseline,
-    metric_names,
-    metric_title,
-)
+from leukemia_models.evaluation.metrics import METRICS, metric_names, metric_title
 from leukemia_models.evaluation.predictions import evaluated_samples, write_table
 from leukemia_models.evaluation.resampling import DEFAULT_BOOTSTRAP, BootstrapSettings
 from leukemia_models.evaluation.subject_level import (

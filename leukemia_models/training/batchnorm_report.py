@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from leukemia_models.evaluation.metrics import POSITIVE, classification_metrics
+from leukemia_models.evaluation.classification import classification_metrics
+from leukemia_models.evaluation.metrics import POSITIVE
 from leukemia_models.evaluation.predictions import Predictions
 from leukemia_models.evaluation.settings import AUTO, REESTIMATED, RUNNING, require_batchnorm_mode
 from leukemia_models.training.batchnorm_statistics import BatchNormStatistics, applied
@@ -25,7 +26,7 @@ class BatchNormScores:
     loss : float
         Mean cross-entropy.
     accuracy, balanced_accuracy, one_class_warning
-        As in :class:`~leukemia_models.evaluation.metrics.ClassificationMetrics`.
+        As in :class:`~leukemia_models.evaluation.classification.ClassificationMetrics`.
     share_positive : float or None
         Fraction of the predictions that are class 1 of two; None of more classes.
     """

@@ -29,7 +29,7 @@ class EpochRecord:
         Means over the validation images, in eval mode, with the weights at the end of the epoch or their running
         average. The loss is the plain cross-entropy.
     valid_balanced_accuracy, valid_weighted_f1, valid_auroc : float or None
-        See :class:`~leukemia_models.evaluation.metrics.ClassificationMetrics`.
+        See :class:`~leukemia_models.evaluation.classification.ClassificationMetrics`.
     seconds : float
         Time of training and validation.
     images_per_s : float

@@ -25,7 +25,7 @@ from leukemia_models.devices.normalization import (
     unmasked,
 )
 from leukemia_models.devices.precision import DEFAULT_BACKEND, Forward, autocast, compiled_forward, gradient_scaler
-from leukemia_models.evaluation.metrics import classification_metrics
+from leukemia_models.evaluation.classification import classification_metrics
 from leukemia_models.evaluation.predict import predict_probabilities
 from leukemia_models.training.batchnorm_statistics import BatchNormStatistics, reestimate_batchnorm
 from leukemia_models.training.history import TrainHistory

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from leukemia_data.errors import UsageError
 from leukemia_models.evaluation.bootstrap import BootstrapSettings, paired_bootstrap, subject_bootstrap
+from leukemia_models.evaluation.classification import classification_metrics
 from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples
-from leukemia_models.evaluation.metrics import METRICS, Metric, classification_metrics, metric_title
+from leukemia_models.evaluation.metrics import METRICS, Metric, metric_title
 from leukemia_models.networks.registry import NETWORKS, Network, build_model, describe_models, model_cost, model_names
 from leukemia_models.training.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from leukemia_models.training.checkpoint_file import checkpoint_room

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from leukemia_data.errors import UsageError
-from leukemia_models.evaluation.metrics import majority_baseline
+from leukemia_models.evaluation.classification import majority_baseline
 
 
 def test_majority_baseline_of_the_data_set() -> None:

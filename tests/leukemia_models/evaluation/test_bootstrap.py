@@ -7,8 +7,9 @@ import pytest
 
 from leukemia_data.errors import UsageError
 from leukemia_models.evaluation.bootstrap import paired_bootstrap, subject_bootstrap
+from leukemia_models.evaluation.classification import classification_metrics
 from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples
-from leukemia_models.evaluation.metrics import METRICS, classification_metrics
+from leukemia_models.evaluation.metrics import METRICS
 from leukemia_models.evaluation.resampling import BootstrapSettings
 
 FEW = BootstrapSettings(num_draws=300)

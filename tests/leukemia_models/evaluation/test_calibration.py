@@ -17,8 +17,8 @@ from leukemia_models.evaluation.calibration import (
     fit_threshold,
     scaled_probabilities,
 )
+from leukemia_models.evaluation.classification import classification_metrics
 from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples
-from leukemia_models.evaluation.metrics import classification_metrics
 
 
 def overconfident(rng: np.random.Generator, count: int, factor: float) -> tuple[np.ndarray, np.ndarray]:

@@ -7,9 +7,9 @@ import torch
 
 from leukemia_data.errors import UsageError
 from leukemia_models.evaluation.calibration import fit_temperature, fit_threshold
+from leukemia_models.evaluation.classification import classification_metrics, majority_baseline
 from leukemia_models.evaluation.curves import reliability_bins
 from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples
-from leukemia_models.evaluation.metrics import classification_metrics, majority_baseline
 
 SAMPLES = EvaluatedSamples(("a", "b", "c"), ("1", "", "H1"), np.array([1, 1, 0]), np.array([0.9, 0.4, 0.2]))
 

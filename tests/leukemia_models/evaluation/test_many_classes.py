@@ -25,16 +25,10 @@ from sklearn.metrics import (
 from leukemia_data.errors import UsageError
 from leukemia_models.evaluation.bootstrap import drawn_metrics, paired_bootstrap, subject_bootstrap
 from leukemia_models.evaluation.calibration import fit_calibration, scaled_probabilities
+from leukemia_models.evaluation.classification import classification_metrics, majority_baseline
 from leukemia_models.evaluation.curves import mean_roc, reliability_bins, roc_of_class
 from leukemia_models.evaluation.evaluated_samples import EvaluatedSamples
-from leukemia_models.evaluation.metrics import (
-    METRICS,
-    Outcome,
-    classification_metrics,
-    majority_baseline,
-    metric_names,
-    metric_title,
-)
+from leukemia_models.evaluation.metrics import METRICS, Outcome, metric_names, metric_title
 from leukemia_models.evaluation.predictions import (
     Predictions,
     evaluated_samples,

@@ -17,8 +17,9 @@ from sklearn.metrics import (
 )
 
 from leukemia_data.errors import UsageError
+from leukemia_models.evaluation.classification import classification_metrics
 from leukemia_models.evaluation.evaluated_samples import subjects_per_class
-from leukemia_models.evaluation.metrics import METRICS, classification_metrics
+from leukemia_models.evaluation.metrics import METRICS
 
 
 def answers(*classes: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from leukemia_data.errors import RunError
-from leukemia_models.evaluation.metrics import classification_metrics
+from leukemia_models.evaluation.classification import classification_metrics
 from leukemia_models.evaluation.predictions import (
     Predictions,
     evaluated_samples,

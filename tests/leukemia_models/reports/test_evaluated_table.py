@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score
 
 from leukemia_data.errors import UsageError
 from leukemia_models.evaluation.calibration import Calibration
-from leukemia_models.evaluation.metrics import classification_metrics
+from leukemia_models.evaluation.classification import classification_metrics
 from leukemia_models.evaluation.predictions import evaluated_samples, read_predictions
 from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.reports.summary_page import EvaluatedNetwork, results_of_table, write_evaluated

@@ -10,7 +10,7 @@ import pytest
 
 from leukemia_data.errors import RunError
 from leukemia_data.splitting.leaks import LeakCheck
-from leukemia_models.evaluation.metrics import classification_metrics, majority_baseline
+from leukemia_models.evaluation.classification import classification_metrics, majority_baseline
 from leukemia_models.reports.evaluation_figures import write_history
 from leukemia_models.reports.results import Results, SplitCounts, SplitSummary, cautions, read_results, write_results
 from leukemia_models.training.history import EpochRecord, TrainHistory
