@@ -106,7 +106,12 @@ _learning_options = with_options(
     ),
     click.option("--early-stopping", type=click.IntRange(1), help="End after this many epochs without a better one."),
     click.option("--ema", type=float, help="Evaluate a moving average of the weights with this decay, such as 0.999."),
-    click.option("--start", default="scratch", help="scratch, or a .safetensors file with weights to start from."),
+    click.option(
+        "--start",
+        default="scratch",
+        help="scratch, or a file of weights: a checkpoint, or a network of torchvision, timm and others (.safetensors, "
+        ".pth, .pt). A head for other classes is drawn anew.",
+    ),
 )
 
 _machine_options = with_options(

@@ -71,6 +71,7 @@ def checkpoint_info(config: RunConfig, data: SplitCache) -> CheckpointInfo:
             "augmentation": config.augmentation,
             "sampling": config.sampling,
             "start": config.start,
+            **({"start_report": config.start_report} if config.start_report else {}),
             FRAMES_DETAIL: training_facts(manifest.understood),
             **({POSITIVE_DETAIL: config.positive or manifest.classes[-1]} if len(manifest.classes) == 2 else {}),
         },

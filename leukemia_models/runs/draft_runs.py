@@ -27,7 +27,7 @@ from leukemia_models.devices.normalization import Normalization, check_normaliza
 from leukemia_models.devices.precision import decide_precision
 from leukemia_models.runs.preflight import (
     check_stage,
-    require_start,
+    try_start,
 )
 from leukemia_models.runs.run_config import TRAIN_STATISTICS, RunConfig, RunOptions, TrainingProcess
 from leukemia_models.runs.run_folder import RunFolder, stage_folder_name
@@ -105,12 +105,14 @@ def draft_runs(
     positive = positive_of_caches(caches, options.positive)
     drafts: list[RunDraft] = []
     for stage, cache in zip(plan.stages, caches, strict=True):
-        require_start(stage, plan.model_name, cache.manifest.classes)
+        report = try_start(stage, plan.model_name, cache.manifest.classes)
         manifest, spec = cache.manifest, options.split_spec
         codes = assign_split(spec, cache.table, options.split_seed, manifest.classes, manifest.subjects)
         data = SplitCache(cache, spec, codes, _seen_before(stage, drafts, cache, codes))
         check_stage(stage, data, plan.model_name, options, process, is_fold=is_fold)
         config = _config(plan, len(drafts), data, positive.name if positive else "", options, process)
+        if report is not None:
+            config = replace(config, start_report=report.text)
         drafts.append(RunDraft(config, data, stage.augmentation, stage.settings.left_to_device))
     return drafts
 

@@ -13,10 +13,10 @@ from leukemia_data.streams.residency import AUTO, DEVICE, MAPPED, RAM, residency
 from leukemia_models.networks.registry import build_model, build_outline
 from leukemia_models.runs.run_config import RunOptions, TrainingProcess
 from leukemia_models.runs.run_split import TEST, TRAIN, VALID, SplitCache
-from leukemia_models.training.checkpoint import load_weights_file
 from leukemia_models.training.checkpoint_file import checkpoint_room
 from leukemia_models.training.checkpoint_match import require_same_network
 from leukemia_models.training.run_state import TrainSettings
+from leukemia_models.training.start_file import StartReport, load_start
 from leukemia_models.training.training_plan import Stage
 
 _MIN_MICRO_BATCH = 2
@@ -90,14 +90,16 @@ def _what_works(data: SplitCache, stage: Stage, options: RunOptions) -> str:
     return choices_text(choices, table, manifest.subjects)
 
 
-def require_start(stage: Stage, model_name: str, classes: Sequence[str]) -> None:
-    """Raise a RunError with all differences if a file of initial weights does not fit the network and its classes."""
-    if stage.start.path is not None:
-        load_weights_file(
-            build_model(model_name, len(classes)),
-            stage.start.path,
-            lambda found: require_same_network(found, model_name, classes),
-        )
+def try_start(stage: Stage, model_name: str, classes: Sequence[str]) -> StartReport | None:
+    """Return what a file of initial weights gives a network, None without one; a RunError if it does not fit."""
+    if stage.start.path is None:
+        return None
+    return load_start(
+        build_model(model_name, len(classes)),
+        stage.start.path,
+        classes,
+        lambda found: require_same_network(found, model_name),
+    )
 
 
 def require_memory(data: SplitCache, model_name: str, settings: TrainSettings, process: TrainingProcess) -> None:

@@ -72,6 +72,8 @@ class RunConfig:
         ``none`` or ``balanced``; the numbers are in the settings.
     positive
         The class whose recall is the sensitivity; empty in runs of earlier versions: the second class.
+    start_report
+        What was taken from the file of the initial weights; empty without one, and in runs of earlier versions.
     seen_before
         Overlap of the split with the training data of the initial weights; None in runs of earlier versions.
     """
@@ -93,6 +95,7 @@ class RunConfig:
     stage: str = ""
     class_weights: str = "none"
     positive: str = ""
+    start_report: str = ""
     seen_before: SeenBefore | None = None
 
     @property
@@ -127,6 +130,7 @@ _KINDS: Mapping[str, Kind] = MappingProxyType(
         "stage": TEXT,
         "class_weights": TEXT,
         "positive": TEXT,
+        "start_report": TEXT,
         "seen_before": OBJECT_OR_NONE,
     }
 )

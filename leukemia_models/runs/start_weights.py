@@ -45,11 +45,11 @@ from leukemia_models.runs.run_split import (
     read_split,
 )
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_info
-from leukemia_models.training.training_plan import SCRATCH
+from leukemia_models.training.training_plan import SCRATCH, WEIGHT_SUFFIXES
 
 
 def seen_by_weights(path: Path) -> SeenSamples:
-    """Return the samples that the weights of a safetensors file, and their own initial weights, were trained on.
+    """Return the samples that the weights of a file, and their own initial weights, were trained on.
 
     Raises
     ------
@@ -67,7 +67,8 @@ def seen_by_checkpoint(info: CheckpointInfo) -> SeenSamples:
 
 
 def _seen_by(path: Path, after: frozenset[Path]) -> SeenSamples:
-    info = load_info(path)
+    # Checkpoints are safetensors; what torch saved is of another program.
+    info = load_info(path) if path.suffix.lower() == WEIGHT_SUFFIXES[0] else None
     if info is None:
         return UNKNOWN_ORIGIN
     return info.seen if info.seen is not None else _seen_by_earlier_run(path.resolve(), info, after)

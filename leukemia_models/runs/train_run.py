@@ -40,13 +40,13 @@ from leukemia_models.training.checkpoint import (
     CheckpointInfo,
     load_checkpoint,
     load_training_weights,
-    load_weights_file,
 )
 from leukemia_models.training.checkpoint_file import checkpoint_bytes
 from leukemia_models.training.checkpoint_match import require_same_network, require_same_run
 from leukemia_models.training.image_sizes import described_sizes
 from leukemia_models.training.learner import Prepare
 from leukemia_models.training.optimizers import OPTIMIZERS
+from leukemia_models.training.start_file import load_start
 from leukemia_models.training.train import fit
 from leukemia_models.training.training_plan import (
     CLASS_BALANCED,
@@ -166,7 +166,7 @@ def _resume(run: PreparedRun, model: nn.Module, path: Path, data: bytes | None) 
 
 def _begin(run: PreparedRun, model: nn.Module, path: Path, data: bytes | None) -> None:
     config, classes = run.config, run.data.cache.manifest.classes
-    load_weights_file(model, path, lambda found: require_same_network(found, config.model_name, classes), data)
+    load_start(model, path, classes, lambda found: require_same_network(found, config.model_name), data)
 
 
 def _fit(run: PreparedRun, model: nn.Module, start: Checkpoint | None, process: TrainingProcess) -> None:
@@ -244,7 +244,7 @@ def _announce(run: PreparedRun, model: nn.Module, process: TrainingProcess, stre
         f"{data.cache.location} ({data.cache.size_px} px){_sizes_text(config)}\n"
         f"split {config.split}{_seed_text(config)}: {data.leaks.stamp}; images: {parts}\n"
         f"{optimizer.name}, learning rate {optimizer.peak_lr:g} ({schedule.name}), "
-        f"{_batches_text(config, num_ranks)}; start: {config.start}\n"
+        f"{_batches_text(config, num_ranks)}; start: {config.start}{_start_text(config)}\n"
         f"{_computing_text(config, device)}\n"
         f"training pixels: {stream.residency.reason}; augmentation {augmentation}, sampling {_sampling_text(config)}\n"
         f"run: {run.folder.root}"
@@ -256,6 +256,10 @@ def _announce(run: PreparedRun, model: nn.Module, process: TrainingProcess, stre
             "BatchNorm over all processes exchanges numbers in every layer, where a compiled network is interrupted: "
             "--compile gains little with --sync-batchnorm"
         )
+
+
+def _start_text(config: RunConfig) -> str:
+    return f" ({config.start_report})" if config.start_report else ""
 
 
 def _computing_text(config: RunConfig, device: torch.device) -> str:

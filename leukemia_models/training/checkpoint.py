@@ -17,7 +17,7 @@ Files are replaced atomically.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -322,7 +322,7 @@ def load_checkpoint(path: Path, data: bytes | None = None) -> Checkpoint:
     RunError
         If the file is missing, damaged, not a checkpoint, or of a later format.
     """
-    return _checkpoint_of(path, *read_safetensors(path, data))
+    return checkpoint_of(path, *read_safetensors(path, data))
 
 
 def load_info(path: Path) -> CheckpointInfo | None:
@@ -347,7 +347,8 @@ def _info_of(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Check
     return info if seen is None else replace(info, seen=unflatten_seen(tensors, seen))
 
 
-def _checkpoint_of(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
+def checkpoint_of(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
+    """Return the checkpoint that a file's metadata and tensors hold; raises as :func:`load_checkpoint`."""
     _require_readable(path, metadata)
     if metadata.get("digest") != tensors_digest(tensors):
         raise RunError(f"{path} is damaged: its tensors do not match their digest; use another checkpoint of the run")
@@ -401,38 +402,6 @@ def require_trainable(checkpoint: Checkpoint) -> None:
     average = state.average.tensors if state.average is not None else {}
     tensors = {**checkpoint.training_weights, **{f"average of {name}": value for name, value in average.items()}}
     require_finite({**tensors, **optimizer_tensors(state.optimizer_state or {})}, checkpoint.path)
-
-
-def load_weights_file(
-    model: nn.Module, path: Path, require: Callable[[Checkpoint], None] | None = None, data: bytes | None = None
-) -> None:
-    """Copy the weights of a file into `model`, to start a training from them.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Of the same architecture.
-    path : Path
-        A checkpoint, whose weights for evaluation are used, or a safetensors file with a network's ``state_dict``;
-        torchvision's ResNets have the same names.
-    require : callable, optional
-        Checks a checkpoint before anything is copied.
-    data : bytes, optional
-        As for :func:`load_checkpoint`.
-
-    Raises
-    ------
-    RunError
-        If the file cannot be read, is damaged, has non-finite values, or does not fit `model`; nothing is copied then.
-    """
-    metadata, tensors = read_safetensors(path, data)
-    if metadata.get("format") == FORMAT:
-        checkpoint = _checkpoint_of(path, metadata, tensors)
-        if require is not None:
-            require(checkpoint)
-        load_weights(model, checkpoint)
-    else:
-        copy_weights(model, tensors, path)
 
 
 def _from_content(path: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoint:

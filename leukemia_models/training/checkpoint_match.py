@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -103,18 +103,13 @@ def require_same_run(checkpoint: Checkpoint, expected: CheckpointInfo) -> None:
         )
 
 
-def require_same_network(checkpoint: Checkpoint, model_name: str, classes: Sequence[str]) -> None:
-    """Raise RunError, with all differences, unless a checkpoint has this network and these classes.
-
-    Size, recipe and normalization may differ.
-    """
-    info = checkpoint.info
-    pairs = {"--model": (info.model_name, model_name), "classes": (list(info.classes), list(classes))}
-    found = [f"{name}: {_text(own)} instead of {_text(other)}" for name, (own, other) in pairs.items() if own != other]
-    if found:
+def require_same_network(checkpoint: Checkpoint, model_name: str) -> None:
+    """Raise RunError unless a checkpoint has this network; classes, size, recipe and normalization may differ."""
+    own = checkpoint.info.model_name
+    if own != model_name:
         raise RunError(
-            f"{checkpoint.path} does not fit this run: {'; '.join(found)}. Start from weights of the same network for "
-            "the same classes, or from scratch"
+            f"{checkpoint.path} does not fit this run: --model: {_text(own)} instead of {_text(model_name)}. Start "
+            "from weights of the same network, or from scratch"
         )
 
 

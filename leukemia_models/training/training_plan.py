@@ -58,6 +58,8 @@ UNIFORM, CLASS_BALANCED, SUBJECT_BALANCED = "uniform", "class-balanced", "subjec
 SAMPLINGS = (UNIFORM, CLASS_BALANCED, SUBJECT_BALANCED)
 CLASS_WEIGHTINGS = ("none", "balanced")
 SCRATCH: Literal["scratch"] = "scratch"
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+"""Of files to start from; all but the first are read as torch writes them, without running code."""
 DEFAULT_EPOCHS = 30
 OPTIONS_STAGE = "options"
 """Name of the only stage of a plan without a file."""
@@ -76,7 +78,7 @@ class StartWeights:
     stage : str
         Name of the earlier stage.
     path : Path, optional
-        A checkpoint, or a safetensors file of a network's state.
+        A checkpoint, or a file of a network's tensors, see :mod:`leukemia_models.training.start_file`.
     """
 
     kind: Literal["scratch", "best", "last", "file"] = SCRATCH
@@ -90,7 +92,7 @@ class StartWeights:
 
 
 def parse_start(text: str, folder: Path) -> StartWeights:
-    """Parse ``scratch``, ``best:STAGE``, ``last:STAGE`` or a ``.safetensors`` file, relative to `folder`.
+    """Parse ``scratch``, ``best:STAGE``, ``last:STAGE`` or a file of weights, relative to `folder`.
 
     Raises
     ------
@@ -102,8 +104,9 @@ def parse_start(text: str, folder: Path) -> StartWeights:
     kind, _, stage = text.partition(":")
     if kind in ("best", "last") and stage:
         return StartWeights("best" if kind == "best" else "last", stage)
-    if not text.endswith(".safetensors"):
-        raise UsageError(f"start {text!r}: use scratch, best:STAGE, last:STAGE or a .safetensors file")
+    if not text.lower().endswith(WEIGHT_SUFFIXES):
+        known = ", ".join(WEIGHT_SUFFIXES)
+        raise UsageError(f"start {text!r}: use scratch, best:STAGE, last:STAGE or a file of weights ({known})")
     path = folder / text
     if not path.is_file():
         raise UsageError(f"there is no file {path} to start from")
@@ -324,7 +327,7 @@ def single_stage_plan(
     )
     weights = parse_start(start, Path())
     if weights.stage:
-        raise UsageError(f"--start {start}: only a plan has stages; use scratch or a .safetensors file")
+        raise UsageError(f"--start {start}: only a plan has stages; use scratch or a file of weights")
     augmentation = load_augmentation(augment) if isinstance(augment, str) else augment
     only = Stage(name=OPTIONS_STAGE, settings=settings, augmentation=augmentation, start=weights, **stage)
     return TrainingPlan(name=OPTIONS_STAGE, model_name=model, stages=(only,))

@@ -24,7 +24,8 @@ from leukemia_models.networks.registry import build_model
 from leukemia_models.runs.run_config import load_config, save_config
 from leukemia_models.runs.run_folder import RunFolder
 from leukemia_models.runs.run_split import codes_of_rows, read_split
-from leukemia_models.training.checkpoint import load_checkpoint, load_weights_file
+from leukemia_models.training.checkpoint import load_checkpoint
+from leukemia_models.training.start_file import load_start
 from leukemia_models.training.training_plan import EvaluationSettings
 
 from .fuzz_kind import FileKind, kind_at, run_command
@@ -114,7 +115,7 @@ def _read_checkpoint(path: Path) -> None:
     assert checkpoint.state.epochs_done >= 0
     EvaluationSettings.from_dict({"tta": info.judging["tta"]} if info.judging and "tta" in info.judging else {})
     try:
-        load_weights_file(build_model("resnet18-narrow", 2), path)
+        load_start(build_model("resnet18-narrow", 2), path)
     except LeukemiaError:
         return
     raise AssertionError("the weights of another network were taken")

@@ -6,8 +6,8 @@ from leukemia_data.errors import UsageError
 from leukemia_data.sources.positive_class import (
     PositiveClass,
     choose_positive,
+    evaluated_order,
     known_positive,
-    negative_first,
     positive_text,
     require_positive,
 )
@@ -104,8 +104,10 @@ def test_without_a_known_pair_the_error_names_the_options() -> None:
 
 
 def test_the_negative_class_comes_first() -> None:
-    assert negative_first(("Blast", "Healthy"), "Blast") == ("Healthy", "Blast")
-    assert negative_first(("hem", "all"), "all") == ("hem", "all")
+    assert evaluated_order(("Blast", "Healthy"), "Blast") == ("Healthy", "Blast")
+    assert evaluated_order(("Blast", "Healthy")) == ("Blast", "Healthy")
+    assert evaluated_order(("a", "b", "c"), None) == ("a", "b", "c")
+    assert evaluated_order(("hem", "all"), "all") == ("hem", "all")
     for classes, positive in ((("a", "b"), "c"), (("a", "b", "c"), "a")):
         with pytest.raises(UsageError, match="not one of two classes"):
-            negative_first(classes, positive)
+            evaluated_order(classes, positive)

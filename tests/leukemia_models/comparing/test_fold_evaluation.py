@@ -17,7 +17,6 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from leukemia_data.errors import RunError
 from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_models.comparing.fold_evaluation import (
-    SHOWN_METRICS,
     CrossValidation,
     Spread,
     cross_validate,
@@ -27,6 +26,7 @@ from leukemia_models.comparing.fold_evaluation import (
     require_each_once,
 )
 from leukemia_models.comparing.fold_report import cross_validation_text, draw_folds, folds_table, pool_folds
+from leukemia_models.evaluation.metrics import MAIN_METRICS
 from leukemia_models.evaluation.predictions import read_predictions
 from leukemia_models.evaluation.resampling import BootstrapSettings
 from leukemia_models.reports.style import lay_out
@@ -226,7 +226,7 @@ def test_numbers_of_perfect_folds_stand_inside_the_figure(written):
     [axes] = figure.axes
     renderer = canvas.get_renderer()
     numbers = [text.get_window_extent(renderer).y1 for text in axes.texts]
-    assert len(numbers) == 3 * len(SHOWN_METRICS)
+    assert len(numbers) == 3 * len(MAIN_METRICS)
     assert max(numbers) < axes.get_window_extent(renderer).y1
     assert max(axes.get_yticks()) == 1
 

@@ -23,13 +23,13 @@ from leukemia_models.training.checkpoint import (
     load_checkpoint,
     load_training_weights,
     load_weights,
-    load_weights_file,
     save_checkpoint,
 )
 from leukemia_models.training.history import EpochRecord, TrainHistory
 from leukemia_models.training.optimizers import OptimizerSettings
 from leukemia_models.training.run_state import EpochProgress, TrainSettings, TrainState
 from leukemia_models.training.schedules import ScheduleSettings
+from leukemia_models.training.start_file import load_start
 from leukemia_models.training.train import Observer, fit
 
 from ..fakes import CPU, NORMALIZATION, copied_state, fake_source, flipped_by_epoch_and_sample, same_state, tiny_network
@@ -204,7 +204,7 @@ def test_run_with_an_average_resumes_from_its_own_weights_and_is_evaluated_by_th
 def test_stage_starts_from_the_weights_that_were_evaluated(averaged_dir: Path, name: str) -> None:
     expected = load_checkpoint(averaged_dir / "judging2.safetensors").model_state
     by_path, by_checkpoint = tiny_network(), tiny_network()
-    load_weights_file(by_path, averaged_dir / f"{name}.safetensors")
+    load_start(by_path, averaged_dir / f"{name}.safetensors")
     load_weights(by_checkpoint, load_checkpoint(averaged_dir / f"{name}.safetensors"))
     assert same_state(copied_state(by_path), expected)
     assert same_state(copied_state(by_checkpoint), expected)
