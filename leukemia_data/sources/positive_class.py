@@ -119,9 +119,9 @@ def evaluated_order(classes: Sequence[str], positive: str | None = None) -> tupl
     Raises
     ------
     UsageError
-        If there is one class, or `positive` is none of two.
+        If there is one class, or `positive` is not one of two.
     """
-    if len(classes) > _NUM_CLASSES:
+    if len(classes) > _NUM_CLASSES and positive is None:
         return tuple(classes)
     positive = classes[-1] if positive is None else positive
     if len(classes) != _NUM_CLASSES or positive not in classes:

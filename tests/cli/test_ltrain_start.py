@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+import torch
 
 from leukemia_data.splitting.seen_samples import joined
 from leukemia_models.networks.registry import build_model
@@ -136,6 +137,21 @@ def test_weights_of_unknown_origin_are_a_caution(
     assert "unknown origin" in (out / "test" / "summary.md").read_text(encoding="utf-8")
     assert stamp_of(out).startswith("subject-disjoint")
     assert not load_checkpoint(out / "last.safetensors").info.seen.is_complete
+
+
+def test_a_network_for_other_classes_gives_all_but_its_head(
+    train_options: list[object], tmp_path: Path, ltrain: Callable
+) -> None:
+    out = tmp_path / "run"
+    torch.save({"state_dict": build_model("resnet18-narrow", 1000, seed=9).state_dict()}, tmp_path / "imagenet.pth")
+    result = ltrain(*train_options, "--start", tmp_path / "imagenet.pth", "--epochs", 1, "--out", out)
+    assert result.exit_code == 0, result.output
+    words = "tensors of another program, in its state_dict; 120 tensors taken; drawn anew: fc.weight, fc.bias"
+    assert words in result.stderr
+    assert json.loads((out / "run.json").read_text())["start_report"] == words
+    assert "drawn anew: fc.weight, fc.bias" in (out / "test" / "summary.md").read_text(encoding="utf-8")
+    again = ltrain("train", "--out", out, "--resume", "--epochs", 2, "--device", "cpu")
+    assert again.exit_code == 0, again.output
 
 
 def test_every_fold_is_checked(
