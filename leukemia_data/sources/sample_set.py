@@ -61,8 +61,7 @@ class SampleSummary:
     num_images, num_bytes
         Number and total size of the image files.
     num_all_subjects, num_hem_subjects
-        Of two classes: subjects with leukaemia, and all others. Of more: of the first kind, and of the other kinds.
-    num_classes
+        Of two classes: subjects with leukaemia, and healthy ones. Of more: of the first kind, and of the other kinds.
     """
 
     root: Path
@@ -70,7 +69,6 @@ class SampleSummary:
     num_all_subjects: int
     num_hem_subjects: int
     num_bytes: int
-    num_classes: int = len(CELL_CLASSES)
 
 
 def plan_sample(num_subjects: int, cells_per_subject: int, num_classes: int = len(CELL_CLASSES)) -> list[SampleCell]:
@@ -154,7 +152,7 @@ def write_sample(
     first = _ALL if num_classes == len(CELL_CLASSES) else 0
     num_first = sum(label == first for label, _ in _subjects(num_subjects, num_classes))
     num_bytes = len(cells) * BMP_BYTES
-    return SampleSummary(out_dir, len(cells), num_first, num_subjects - num_first, num_bytes, num_classes)
+    return SampleSummary(out_dir, len(cells), num_first, num_subjects - num_first, num_bytes)
 
 
 def _write_cells(

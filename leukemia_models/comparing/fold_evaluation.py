@@ -347,7 +347,8 @@ def _pooling_note(folds: Sequence[FoldMetrics]) -> str:
     )
     aurocs = Spread.of([fold.values["auroc"] for fold in folds])
     if aurocs.mean is None:
-        return f"{note}; no fold holds several classes, so there is no AUROC within one network to set beside it."
+        held = "both" if len(folds[0].images_per_class) == 2 else "several"
+        return f"{note}; no fold holds {held} classes, so there is no AUROC within one network to set beside it."
     return f"{note}; within one network at a time, AUROC is {aurocs.mean:.3f} in the mean of {aurocs.num_folds} folds."
 
 

@@ -104,8 +104,9 @@ def read_outside_set(
         the run, or no image has a label.
     """
     if options is not None and options.positive not in (None, positive):
-        is_there = "has no positive class" if positive is None else f"has the positive class {positive}"
-        raise UsageError(f"--positive {options.positive}: the run {is_there}, as it was trained")
+        trained = "none of the run's classes is the positive one"
+        trained = trained if positive is None else f"the run's positive class is {positive}"
+        raise UsageError(f"--positive {options.positive}: {trained}, as it was trained")
     given = None if options is None else replace(options, positive=None)
     listing = list_source(paths, root=root, allow_outside=allow_outside, options=given)
     place_of = _matched([name for name, count in listing.reading.classes if count], classes, positive)

@@ -86,7 +86,8 @@ def load_start(
         A checkpoint, whose weights for evaluation are used; or a network's tensors, as safetensors or as torch saves
         them. The latter are read without running any code that the file holds.
     classes : sequence of str
-        Of the network. The head of a checkpoint for other classes is not used.
+        Of the network. The head of a checkpoint for other classes is not used; for the same classes in another order
+        its outputs are reordered.
     require : callable, optional
         Checks a checkpoint before anything is copied.
     data : bytes, optional
@@ -106,9 +107,21 @@ def load_start(
     checkpoint = checkpoint_of(path, metadata, tensors)
     if require is not None:
         require(checkpoint)
-    is_same = not classes or tuple(classes) == checkpoint.info.classes
-    origin = "a checkpoint of this project" + ("" if is_same else f" for {len(checkpoint.info.classes)} other classes")
-    return _copy(model, checkpoint.model_state, path, origin, with_head=is_same)
+    own, wanted = checkpoint.info.classes, tuple(classes) or checkpoint.info.classes
+    origin, tensors = "a checkpoint of this project", checkpoint.model_state
+    if own != wanted and sorted(own) == sorted(wanted):
+        origin, tensors = f"{origin} for the same classes in another order", _reordered(model, tensors, own, wanted)
+    elif own != wanted:
+        return _copy(model, tensors, path, f"{origin} for other classes ({listed(own)})", with_head=False)
+    return _copy(model, tensors, path, origin)
+
+
+def _reordered(
+    model: nn.Module, tensors: Mapping[str, Tensor], own: Sequence[str], wanted: Sequence[str]
+) -> dict[str, Tensor]:
+    """Return tensors with the outputs of the head in another order of the classes."""
+    head, rows = f"{head_layer(model)}.", [own.index(name) for name in wanted]
+    return {name: value[rows] if name.startswith(head) else value for name, value in tensors.items()}
 
 
 def _pickled(path: Path, data: bytes) -> tuple[Mapping[str, Tensor], str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,3 +80,21 @@ def test_out_that_is_a_file(scratch: Path, ldata: Callable, error_of: Callable) 
     (scratch / "out").write_text("mine", encoding="utf-8")
     assert "out" in error_of(ldata("sample", "out"), 2)
     assert (scratch / "out").read_text(encoding="utf-8") == "mine"
+
+
+def test_more_classes_are_made_up_kinds(scratch: Path, ldata: Callable, json_of: Callable) -> None:
+    told = json_of(ldata("sample", "out", "--classes", 5, "--subjects", 10, "--cells", 1, "--json"))
+    assert told["num_images"] == 10
+    found = json_of(ldata("scan", "out", "--recipe", "raw", "--json"))
+    text = json.dumps(found)
+    assert all(f"kind-0{number}" in text for number in range(1, 6))
+    assert "patient_010" in {path.parent.name for path in Path("out").rglob("*.bmp")}
+    again = json_of(ldata("sample", "out", "--classes", 5, "--subjects", 10, "--cells", 1, "--json"))
+    assert again == told
+
+
+@pytest.mark.parametrize(
+    ("number", "word"), [(1, "2 to 20 classes"), (21, "2 to 20 classes"), (12, "one of each class")]
+)
+def test_numbers_of_classes_that_no_sample_has(number: int, word: str, scratch: Path, ldata, error_of) -> None:
+    assert word in error_of(ldata("sample", "out", "--classes", number, "--subjects", 10), 2)

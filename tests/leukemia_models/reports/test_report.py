@@ -153,10 +153,10 @@ SOUND = {
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"classes": ["hem"]}, "classes are not two different names"),
-        ({"classes": ["hem", "hem"]}, "classes are not two different names"),
-        ({"classes": ["hem", 1]}, "classes are not two different names"),
-        ({"classes": "ab"}, "classes are not two different names"),
+        ({"classes": ["hem"]}, "classes are not two or more different names"),
+        ({"classes": ["hem", "hem"]}, "classes are not two or more different names"),
+        ({"classes": ["hem", 1]}, "classes are not two or more different names"),
+        ({"classes": "ab"}, "classes are not two or more different names"),
         ({"split": None}, "split has no kind and stamp"),
         ({"split": {"kind": 1, "stamp": ""}}, "split has no kind and stamp"),
         ({"settings": []}, r"settings is \[\]"),

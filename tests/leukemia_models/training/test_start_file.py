@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from leukemia_data.errors import RunError
 from leukemia_models.networks.registry import build_model
+from leukemia_models.training.checkpoint import CheckpointInfo, save_checkpoint
+from leukemia_models.training.history import TrainHistory
+from leukemia_models.training.run_state import TrainSettings, TrainState
 from leukemia_models.training.start_file import StartReport, head_layer, load_start
 
-from ..fakes import copied_state, same_state
+from ..fakes import NORMALIZATION, copied_state, same_state
 
 
 def saved(model: torch.nn.Module, path: Path) -> Path:
@@ -213,6 +216,31 @@ def test_a_first_convolution_of_other_channels_answers_to_grey_images_as_before(
         model.eval()(grey.repeat(1, count, 1, 1)) for model, count in ((ours, 3), (theirs, num_channels))
     )
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_checkpoints_for_other_classes_keep_all_but_the_head_and_reordered_ones_the_head_too(tmp_path: Path) -> None:
+    trained = build_model("resnet18-narrow", 2, seed=5)
+    info = CheckpointInfo(
+        model_name="resnet18-narrow",
+        classes=("hem", "all"),
+        size_px=64,
+        normalization=NORMALIZATION,
+        recipe={"name": "raw", "steps": []},
+        data_fingerprint="ab" * 32,
+        split_kind="subject",
+        settings=TrainSettings(epochs=3),
+    )
+    state = TrainState(TrainHistory(), None)
+    save_checkpoint(tmp_path / "own.safetensors", trained, info, state, resumable=False)
+    images = torch.randn(2, 3, 64, 64)
+    turned, other = build_model("resnet18-narrow", 2), build_model("resnet18-narrow", 3)
+    report = load_start(turned, tmp_path / "own.safetensors", tuple(reversed(info.classes)))
+    torch.testing.assert_close(turned.eval()(images), trained.eval()(images).flip(1))
+    assert report.replaced == ()
+    report = load_start(other, tmp_path / "own.safetensors", ("a", "b", "c"))
+    torch.testing.assert_close(features_of(other, images), features_of(trained, images))
+    assert report.replaced == ("fc.weight", "fc.bias")
+    assert "for other classes (hem, all)" in report.origin
 
 
 def test_the_report_is_a_line_and_json() -> None:
