@@ -58,9 +58,10 @@ _data_options = with_options(
     click.option(
         "--normalize",
         default="train",
-        help="train: exact mean and std of the training images; or six numbers, mean R,G,B and std R,G,B.",
+        help="train: exact mean and std of the training images; imagenet: those of most weights to start from; or six "
+        "numbers, mean R,G,B and std R,G,B.",
     ),
-    click.option("--force-normalize", is_flag=True, help="Use the six numbers even if they do not fit the images."),
+    click.option("--force-normalize", is_flag=True, help="Use such numbers even if they do not fit the images."),
 )
 
 _learning_options = with_options(

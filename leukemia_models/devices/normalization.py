@@ -59,6 +59,10 @@ class Normalization:
         return {"mean": list(self.mean), "std": list(self.std)}
 
 
+IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""With which torchvision's and most of timm's weights were trained."""
+
+
 def _triple(name: str, values: Sequence[float]) -> tuple[float, float, float]:
     numbers = as_numbers(values, name)
     if numbers.shape != (3,):

@@ -23,13 +23,19 @@ from leukemia_data.splitting.seen_samples import NOTHING_SEEN_BEFORE, SeenBefore
 from leukemia_data.splitting.split_spec import SplitCodes
 from leukemia_data.splitting.splits import assign_split
 from leukemia_data.stores.url import Location
-from leukemia_models.devices.normalization import Normalization, check_normalization
+from leukemia_models.devices.normalization import IMAGENET, Normalization, check_normalization
 from leukemia_models.devices.precision import decide_precision
 from leukemia_models.runs.preflight import (
     check_stage,
     try_start,
 )
-from leukemia_models.runs.run_config import TRAIN_STATISTICS, RunConfig, RunOptions, TrainingProcess
+from leukemia_models.runs.run_config import (
+    IMAGENET_STATISTICS,
+    TRAIN_STATISTICS,
+    RunConfig,
+    RunOptions,
+    TrainingProcess,
+)
 from leukemia_models.runs.run_folder import RunFolder, stage_folder_name
 from leukemia_models.runs.run_split import TRAIN, SplitCache, data_digest, positive_of_caches
 from leukemia_models.runs.start_weights import seen_before
@@ -210,7 +216,7 @@ def _normalization(cache: Cache, indices: NDArray[np.int64], options: RunOptions
     normalization = options.normalize
     if isinstance(normalization, str):
         is_measured = normalization == TRAIN_STATISTICS
-        normalization = train_statistics(cache, indices) if is_measured else _parsed(normalization)
+        normalization = train_statistics(cache, indices) if is_measured else _known_or_parsed(normalization)
     step = max(len(indices) // _GUARD_IMAGES, 1)
     try:
         check_normalization(normalization, cache.reader.gather(indices[::step]))
@@ -236,13 +242,15 @@ def train_statistics(cache: Cache, indices: NDArray[np.int64]) -> Normalization:
     return Normalization(statistics.mean, statistics.std)
 
 
-def _parsed(text: str) -> Normalization:
+def _known_or_parsed(text: str) -> Normalization:
+    if text == IMAGENET_STATISTICS:
+        return IMAGENET
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = []
     if len(numbers) != 6:
-        raise UsageError(f"--normalize {text!r}: give train, or mean and std as six numbers: R,G,B,R,G,B")
+        raise UsageError(f"--normalize {text!r}: give train, imagenet, or mean and std as six numbers: R,G,B,R,G,B")
     return Normalization.of(numbers[:3], numbers[3:])
 
 

@@ -183,7 +183,7 @@ def parse_config(content: Mapping[str, Any]) -> RunConfig:
     return RunConfig(**{**content, **values})
 
 
-TRAIN_STATISTICS = "train"
+TRAIN_STATISTICS, IMAGENET_STATISTICS = "train", "imagenet"
 """Normalise by the exact mean and standard deviation of the training images."""
 
 
@@ -202,7 +202,8 @@ class RunOptions:
     allow_leak : bool
         Train although a subject is on two sides of the split; all results are stamped.
     normalize : str or Normalization
-        ``train``; or mean and standard deviation, as a value or as six numbers with commas (R,G,B,R,G,B).
+        ``train``; ``imagenet``, for weights that were trained with it; or mean and standard deviation, as a value or as
+        six numbers with commas (R,G,B,R,G,B).
     force_normalize : bool
         Warn of numbers that do not fit the training images instead of refusing them.
     """

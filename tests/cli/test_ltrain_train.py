@@ -215,6 +215,8 @@ def test_existing_out_is_refused_and_untouched(
         (["--size", 64, "--start", "best:small"], 2, ["--start best:small", "plan"]),
         (["--size", 64, "--start", "gone.safetensors"], 2, ["gone.safetensors"]),
         (["--size", 64, "--normalize", "0.00267,0.00157,0.00272,0.00314,0.00196,0.00305"], 2, ["--force-normalize"]),
+        (["--size", 64, "--normalize", "imagenet"], 2, ["does not fit the training images", "--force-normalize"]),
+        (["--size", 64, "--normalize", "imagnet"], 2, ["imagnet", "imagenet"]),
         (["--size", 64, "--lr", 0], 2, ["lr"]),
         (["--size", 64, "--lr", "nan"], 2, ["lr"]),
         (["--size", 64, "--momentum", 1], 2, ["momentum"]),
