@@ -130,6 +130,11 @@ def evaluated_order(classes: Sequence[str], positive: str | None = None) -> tupl
     return negative, positive
 
 
+def positive_of(order: Sequence[str]) -> str | None:
+    """Return the positive class of classes in :func:`evaluated_order`; None of more than two."""
+    return order[-1] if len(order) == _NUM_CLASSES else None
+
+
 def positive_text(classes: Sequence[str], chosen: PositiveClass | None) -> str:
     """Return the choice as one line of text, ``positive class: ...``."""
     if chosen is None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from leukemia_data.errors import RunError, UsageError
+from leukemia_data.sources.positive_class import positive_of
 from leukemia_data.splitting.leaks import is_disjoint_stamp
 from leukemia_models.comparing.fold_evaluation import OUT_OF_FOLD_PART, POOLED_NAME, find_folds
 from leukemia_models.evaluation.bootstrap import SubjectBootstrap, subject_bootstrap
@@ -88,7 +89,7 @@ class ComparedRun:
     @property
     def positive(self) -> str | None:
         """The positive class of two; None of more."""
-        return self.classes[1] if len(self.classes) == 2 else None
+        return positive_of(self.classes)
 
     @property
     def is_patient_mixed(self) -> bool:

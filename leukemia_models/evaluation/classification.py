@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from leukemia_data.errors import UsageError
 from leukemia_data.records.arguments import as_labels, as_numbers
-from leukemia_models.evaluation.curves import sklearn_metrics
 from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, require_labels
 from leukemia_models.evaluation.metrics import (
     METRICS,
@@ -55,15 +54,14 @@ def class_metrics(outcome: Outcome, label: int) -> ClassMetrics:
     hits, support, called = (int(value) for value in (confusion[label, label], *_margins(confusion, label)))
     num_others = int(confusion.sum()) - support
     has_rest = bool(support and num_others)
-    is_class_N, scores_N = outcome.against_rest(label)
     return ClassMetrics(
         support=support,
         recall=hits / support if support else None,
         precision=hits / called if called else None,
         specificity=(num_others - called + hits) / num_others if num_others else None,
         f1=float(outcome.f1_K[label]) if support + called else None,
-        auroc=float(sklearn_metrics.roc_auc_score(is_class_N, scores_N)) if has_rest else None,
-        auprc=float(sklearn_metrics.average_precision_score(is_class_N, scores_N)) if has_rest else None,
+        auroc=outcome.auroc(label) if has_rest else None,
+        auprc=outcome.auprc(label) if has_rest else None,
     )
 
 
@@ -106,7 +104,7 @@ class ClassificationMetrics:
     one_class_warning : str or None
         See :func:`one_class_warning`.
     per_class : tuple of ClassMetrics
-        Of each class against the rest.
+        Of each class against the rest; may be left out.
     others : mapping of str to float or None
         Further registered metrics.
     """
@@ -158,6 +156,7 @@ def classification_metrics(
     *,
     threshold: float = DEFAULT_THRESHOLD,
     are_probabilities: bool = True,
+    of_each_class: bool = True,
 ) -> ClassificationMetrics:
     """Return the metrics of probabilities against labels.
 
@@ -174,6 +173,8 @@ def classification_metrics(
         probable class, the first of equals.
     are_probabilities : bool
         False for fractions of votes.
+    of_each_class : bool
+        False leaves `per_class` empty, which sorts the samples once or twice a class.
 
     Raises
     ------
@@ -197,7 +198,7 @@ def classification_metrics(
         confusion=tuple(tuple(row) for row in outcome.confusion.tolist()),
         recall_per_class=tuple(outcome.recall(label) for label in labels),
         one_class_warning=one_class_warning(outcome.confusion, classes),
-        per_class=tuple(class_metrics(outcome, label) for label in labels),
+        per_class=tuple(class_metrics(outcome, label) for label in labels if of_each_class),
         others={name: value for name, value in values.items() if name not in SHIPPED_METRICS},
     )
 
@@ -273,7 +274,8 @@ def majority_baseline(labels_N: Labels, num_classes: int = 2) -> MajorityBaselin
     prediction = num_classes - 1 - int(frequency_K[::-1].argmax())
     probabilities = np.zeros((len(labels_N), num_classes))
     probabilities[:, prediction] = 1
-    scores = classification_metrics(labels_N, probabilities, [str(label) for label in range(num_classes)])
+    names = [str(label) for label in range(num_classes)]
+    scores = classification_metrics(labels_N, probabilities, names, of_each_class=False)
     return MajorityBaseline(
         prediction=prediction,
         accuracy=scores.accuracy,

@@ -99,8 +99,7 @@ def mean_roc(samples: EvaluatedSamples) -> tuple[Floats, Floats]:
     the rest, whose area is the mean of theirs.
     """
     if samples.num_classes == 2:
-        false_rates, true_rates, _ = sklearn_metrics.roc_curve(samples.labels_N, samples.probabilities_N)
-        return false_rates, true_rates
+        return roc_of_class(samples, 1)
     curves = [roc_of_class(samples, label) for label in np.unique(samples.labels_N).tolist()]
     # Where a curve rises straight up, both ends are needed for an exact area.
     grid = np.unique(np.concatenate([false_rates for false_rates, _ in curves]))

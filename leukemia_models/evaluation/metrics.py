@@ -12,10 +12,7 @@ import numpy.typing as npt
 
 from leukemia_data.registry import Registry
 from leukemia_models.evaluation.curves import reliability_bins, sklearn_metrics
-from leukemia_models.evaluation.evaluated_samples import (
-    DEFAULT_THRESHOLD,
-    predicted_classes,
-)
+from leukemia_models.evaluation.evaluated_samples import DEFAULT_THRESHOLD, predicted_classes
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.integer[Any]]
@@ -91,9 +88,24 @@ class Outcome:
         """Return the recall of a class, None without samples of it."""
         return float(self.confusion[label, label] / self.support_K[label]) if self.support_K[label] else None
 
-    def against_rest(self, label: int) -> tuple[npt.NDArray[np.bool_], Floats]:
-        """Return whether each sample is of a class, and the probability of that class."""
-        return self.labels_N == label, self.probabilities_NK[:, label]
+    def auroc(self, label: int) -> float:
+        """Return the area under the ROC curve of a class against the rest; both must have samples."""
+        return self._ranking("roc_auc_score", label)
+
+    def auprc(self, label: int) -> float:
+        """Return the average precision of a class against the rest; both must have samples."""
+        return self._ranking("average_precision_score", label)
+
+    def _ranking(self, score: str, label: int) -> float:
+        if (score, label) not in self._rankings:
+            is_class_N, scores_N = self.labels_N == label, self.probabilities_NK[:, label]
+            self._rankings[score, label] = float(getattr(sklearn_metrics, score)(is_class_N, scores_N))
+        return self._rankings[score, label]
+
+    @cached_property
+    def _rankings(self) -> dict[tuple[str, int], float]:
+        # Means over the classes and the table of each class need the same ones.
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,10 +260,10 @@ def _balanced_accuracy(outcome: Outcome) -> float:
     return float(np.mean(outcome.confusion.diagonal()[known] / outcome.support_K[known]))
 
 
-def _of_classes(score: Callable[..., float], outcome: Outcome) -> float:
+def _of_classes(score: Callable[[int], float], outcome: Outcome) -> float:
     """Return a ranking score of class 1 of two, else its mean over the classes with samples, each against the rest."""
     labels = [POSITIVE] if outcome.num_classes == 2 else outcome.known_classes.tolist()
-    return float(np.mean([score(*outcome.against_rest(label)) for label in labels]))
+    return float(np.mean([score(label) for label in labels]))
 
 
 def _register_metrics() -> None:
@@ -268,13 +280,13 @@ def _register_metrics() -> None:
     add(
         "auroc",
         "AUROC",
-        lambda o: _of_classes(sklearn_metrics.roc_auc_score, o),
+        lambda o: _of_classes(o.auroc, o),
         title_of_many="AUROC (mean of classes, one against the rest)",
     )
     add(
         "auprc",
         "AUPRC",
-        lambda o: _of_classes(sklearn_metrics.average_precision_score, o),
+        lambda o: _of_classes(o.auprc, o),
         title_with_classes="AUPRC (of {positive})",
         title_of_many="AUPRC (mean of classes, one against the rest)",
     )

@@ -12,6 +12,7 @@ from typing import Any, cast
 from leukemia_data.errors import RunError
 from leukemia_data.files.atomic import write_text
 from leukemia_data.files.documents import parse_json
+from leukemia_data.sources.positive_class import positive_of
 from leukemia_data.splitting.leaks import LeakCheck
 from leukemia_models.evaluation.bootstrap import SubjectBootstrap
 from leukemia_models.evaluation.calibration import Calibration
@@ -230,7 +231,7 @@ class Results:
     @property
     def positive(self) -> str | None:
         """The positive class of two; None of more."""
-        return self.classes[1] if len(self.classes) == 2 else None
+        return positive_of(self.classes)
 
     @property
     def title(self) -> str:

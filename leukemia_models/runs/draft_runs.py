@@ -25,10 +25,7 @@ from leukemia_data.splitting.splits import assign_split
 from leukemia_data.stores.url import Location
 from leukemia_models.devices.normalization import IMAGENET, Normalization, check_normalization
 from leukemia_models.devices.precision import decide_precision
-from leukemia_models.runs.preflight import (
-    check_stage,
-    try_start,
-)
+from leukemia_models.runs.preflight import check_stage, try_start
 from leukemia_models.runs.run_config import (
     IMAGENET_STATISTICS,
     TRAIN_STATISTICS,

@@ -45,7 +45,7 @@ from leukemia_models.runs.run_split import (
     read_split,
 )
 from leukemia_models.training.checkpoint import Checkpoint, CheckpointInfo, load_info
-from leukemia_models.training.training_plan import SCRATCH, WEIGHT_SUFFIXES
+from leukemia_models.training.training_plan import SAFETENSORS, SCRATCH
 
 
 def seen_by_weights(path: Path) -> SeenSamples:
@@ -68,7 +68,7 @@ def seen_by_checkpoint(info: CheckpointInfo) -> SeenSamples:
 
 def _seen_by(path: Path, after: frozenset[Path]) -> SeenSamples:
     # Checkpoints are safetensors; what torch saved is of another program.
-    info = load_info(path) if path.suffix.lower() == WEIGHT_SUFFIXES[0] else None
+    info = load_info(path) if path.suffix.lower() == SAFETENSORS else None
     if info is None:
         return UNKNOWN_ORIGIN
     return info.seen if info.seen is not None else _seen_by_earlier_run(path.resolve(), info, after)

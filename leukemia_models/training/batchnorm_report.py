@@ -40,8 +40,9 @@ class BatchNormScores:
     @classmethod
     def of(cls, predictions: Predictions, classes: Sequence[str] = TWO_CLASSES) -> BatchNormScores:
         """Evaluate predictions of labelled images."""
-        scores = classification_metrics(predictions.labels_N, predictions.probabilities_NK, classes)
-        predicted_N = predictions.probabilities_NK.argmax(axis=1)
+        probabilities_NK = predictions.probabilities_NK
+        scores = classification_metrics(predictions.labels_N, probabilities_NK, classes, of_each_class=False)
+        predicted_N = probabilities_NK.argmax(axis=1)
         return cls(
             loss=predictions.loss,
             accuracy=scores.accuracy,

@@ -291,7 +291,7 @@ class Learner:
         batches = self._sized(source.epoch(epoch), epoch)
         predictions = predict_probabilities(self.evaluation_model, batches, **self._evaluation)
         names = [str(label) for label in range(predictions.probabilities_NK.shape[1])]
-        scores = classification_metrics(predictions.labels_N, predictions.probabilities_NK, names)
+        scores = classification_metrics(predictions.labels_N, predictions.probabilities_NK, names, of_each_class=False)
         return {
             "valid_loss": predictions.loss,
             "valid_accuracy": scores.accuracy,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from leukemia_data.errors import RunError, listed
 from leukemia_models.training.checkpoint import FORMAT, Checkpoint, checkpoint_of
 from leukemia_models.training.checkpoint_file import checkpoint_bytes, read_safetensors
-from leukemia_models.training.training_plan import WEIGHT_SUFFIXES
+from leukemia_models.training.training_plan import TORCH_SUFFIXES
 from leukemia_models.training.weights import copy_weights
 
 NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights")
@@ -98,7 +98,7 @@ def load_start(
     RunError
         If the file cannot be read, is damaged, has non-finite values, or is of another network; nothing is copied then.
     """
-    if path.suffix.lower() in WEIGHT_SUFFIXES[1:]:
+    if path.suffix.lower() in TORCH_SUFFIXES:
         tensors, origin = _pickled(path, checkpoint_bytes(path) if data is None else data)
         return _copy(model, _matching(tensors, model), path, origin)
     metadata, tensors = read_safetensors(path, data)

@@ -58,8 +58,8 @@ UNIFORM, CLASS_BALANCED, SUBJECT_BALANCED = "uniform", "class-balanced", "subjec
 SAMPLINGS = (UNIFORM, CLASS_BALANCED, SUBJECT_BALANCED)
 CLASS_WEIGHTINGS = ("none", "balanced")
 SCRATCH: Literal["scratch"] = "scratch"
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-"""Of files to start from; all but the first are read as torch writes them, without running code."""
+SAFETENSORS, TORCH_SUFFIXES = ".safetensors", (".pth", ".pt", ".bin", ".ckpt")
+"""Of files to start from; the latter are read as torch writes them, without running code."""
 DEFAULT_EPOCHS = 30
 OPTIONS_STAGE = "options"
 """Name of the only stage of a plan without a file."""
@@ -104,8 +104,9 @@ def parse_start(text: str, folder: Path) -> StartWeights:
     kind, _, stage = text.partition(":")
     if kind in ("best", "last") and stage:
         return StartWeights("best" if kind == "best" else "last", stage)
-    if not text.lower().endswith(WEIGHT_SUFFIXES):
-        known = ", ".join(WEIGHT_SUFFIXES)
+    suffixes = (SAFETENSORS, *TORCH_SUFFIXES)
+    if not text.lower().endswith(suffixes):
+        known = ", ".join(suffixes)
         raise UsageError(f"start {text!r}: use scratch, best:STAGE, last:STAGE or a file of weights ({known})")
     path = folder / text
     if not path.is_file():

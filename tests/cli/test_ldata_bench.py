@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,8 @@ import torch
 
 from leukemia_models.devices import precision
 from leukemia_models.experiments import stream_bench
+
+from ..noted_device import noting_current
 
 OPTIONS = ("--size", 48, "--batch-size", 8, "--seconds", 0.1, "--device", "cpu")
 
@@ -59,19 +60,13 @@ def test_the_device_is_the_current_one_while_it_is_measured(
 ) -> None:
     calls: list[object] = []
 
-    @contextmanager
-    def current(device: torch.device) -> Iterator[None]:
-        calls.append(device)
-        yield
-        calls.append("left")
-
     measure = stream_bench.BatchStream.epoch
 
     def epoch(stream: object, *args: object) -> object:
         calls.append("epoch")
         return measure(stream, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(stream_bench, "current", current)
+    monkeypatch.setattr(stream_bench, "current", noting_current(calls))
     monkeypatch.setattr(stream_bench.BatchStream, "epoch", epoch)
     assert ldata("bench", caches, *OPTIONS, "--model", "resnet18-narrow").exit_code == 0
     assert calls[0] == torch.device("cpu")

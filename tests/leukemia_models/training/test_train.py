@@ -3,7 +3,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +20,7 @@ from leukemia_models.training.run_state import TrainSettings, TrainState
 from leukemia_models.training.schedules import ScheduleSettings
 from leukemia_models.training.train import Observer, fit
 
+from ...noted_device import noting_current
 from ..fakes import (
     CPU,
     NORMALIZATION,
@@ -367,16 +367,10 @@ def test_the_device_is_the_current_one_during_the_training(monkeypatch: pytest.M
     """As compiled code and some functions of torch need it on cuda:1."""
     calls: list[object] = []
 
-    @contextmanager
-    def current(device: torch.device) -> Iterator[None]:
-        calls.append(device)
-        yield
-        calls.append("left")
-
     class Steps(Observer):
         def on_step(self, epoch: int, step: int, loss: float, num_samples: int) -> None:
             calls.append("step")
 
-    monkeypatch.setattr(train_module, "current", current)
+    monkeypatch.setattr(train_module, "current", noting_current(calls))
     fit(tiny_network(), fake_source(2, 4), None, TrainSettings(epochs=1), NORMALIZATION, as_is, CPU, Steps())
     assert calls == [CPU, "step", "step", "left"]
